@@ -27,7 +27,8 @@ def write_sentences(answer: Answer) -> list[str]:
     """An answer in words, a sentence or two each."""
     sentences = [_sentence_of_bests(answer)]
     if answer.base is None:
-        missing = "there are no chains of the full cache to compare with: add vanilla to --method"
+        missing = "there are no chains of the full cache to compare with: add vanilla to --method, "
+        missing += "or run these methods under the name of the model whose full cache has run"
         return [*sentences, missing[0].upper() + missing[1:] + "."]
     if float(answer.base.accuracy.mean()) <= 0:
         sentences.append(f"The full cache has solved none ({answer.base.label}): there is nothing to keep up with.")

@@ -222,7 +222,7 @@ def _require_problems(problems: Mapping[str, int], confidence: float) -> None:
     beside = f" beside {len(problems) - 1} more task{'s' * (len(problems) > 2)}" if len(problems) > 1 else ""
     raise ResultsError(
         f"{count} problems of {name}{beside} cannot tell a fall from noise at {confidence:g} % confidence: at least "
-        f"{needed} are needed; use a larger --limit, or lower --confidence"
+        f"{needed} are needed; use a larger --limit or a task of more problems, or lower --confidence"
     )
 
 

@@ -142,7 +142,8 @@ def _refuse_missing(missing: Sequence[PointKey], total: int) -> None:
         names = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
         raise ResultsError(
             f"the results lack {len(missing)} of the baseline's {total} points ({names}): "
-            "run what the baseline was made of, or make a new baseline with --write-baseline"
+            "repeat the plan of its run (hyperscale run … --plan RUN; or plan both with --predict closed), or make a "
+            "new baseline with --write-baseline"
         )
 
 

@@ -1,6 +1,6 @@
 """Reads texts and cuts them into documents of one length, in tokens of the model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -12,6 +12,7 @@ from hyperscale.utils.row_files import read_rows
 
 COLUMN = "text"
 _ROWS = (".jsonl", ".parquet")
+_TABLES = (".csv", ".tsv", ".json")
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,29 @@ def _read_file(file: Path) -> Iterator[tuple[str, str]]:
         for row in read_rows(file, ConfigError, COLUMN):
             text = row.row.get(COLUMN)
             if not isinstance(text, str):
-                raise ConfigError(f"{row.place} has no text in a column {COLUMN}: rename the column that has it")
+                raise ConfigError(f"{row.place} {_describe_lack(row.row)}")
             yield row.place, text
         return
+    if file.suffix in _TABLES:
+        raise ConfigError(
+            f"{file} would be scored with its quotes and commas: convert it to JSONL or Parquet with a column {COLUMN}, "
+            "or name it .txt to have it scored so"
+        )
     try:
         yield str(file), file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read as text: {first_line(error)}") from None
+        raise ConfigError(
+            f"{file} cannot be read as text ({first_line(error)}): take it out of the folder, or name the files to "
+            "score"
+        ) from None
+
+
+def _describe_lack(row: Mapping[str, Any]) -> str:
+    chat = isinstance(row.get(COLUMN), list) or (COLUMN not in row and isinstance(row.get("messages"), list))
+    if chat:
+        return f"holds a chat: write it as one text in a column {COLUMN}, as the model's chat template would"
+    if row.get(COLUMN) is not None:
+        return f"has no text in its column {COLUMN}: write one, or leave the row out"
+    if COLUMN in row:
+        return f"has nothing in its column {COLUMN}: leave the row out"
+    return f"has no column {COLUMN}, only {', '.join(row) or 'nothing'}: rename the column that has the text"

@@ -13,7 +13,13 @@ from typing import Any, Literal
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.roofline import Gpu
 from hyperscale.retrofit.choices import choose_length, list_candidates, read_config
-from hyperscale.retrofit.memory_estimate import MemoryEstimate, count_parameters, estimate_memory, head_dim_of
+from hyperscale.retrofit.memory_estimate import (
+    THIS_MACHINE,
+    MemoryEstimate,
+    count_parameters,
+    estimate_memory,
+    head_dim_of,
+)
 from hyperscale.retrofit.settings import MOST_GPUS, Recipe, RetrofitSettings, check_shares
 
 #: Part of the bfloat16 peak that a step reached by the count of `step_flops`: the shape of a 1.5 B model on an H200,
@@ -55,13 +61,13 @@ def plan_retrofit(settings: RetrofitSettings, base: str, gpu: Gpu) -> list[Retro
     Args:
         settings: As the user gave them.
         base: Folder or hub id of the model to start from; its configuration is read, no weights.
-        gpu: GPU to plan for.
+        gpu: GPU to plan for, or the machine whose CPU trains (`THIS_MACHINE`).
 
     Raises:
         HyperscaleError: The model is of an unsupported kind, or the rows do not fit its context and the window.
     """
     config = read_config(base)
-    length = choose_length(settings, config, "cuda")
+    length = choose_length(settings, config, "cpu" if gpu.name == THIS_MACHINE else "cuda")
     parameters = count_parameters(config)
     return [_plan_recipe(settings, name, config, parameters, length, gpu) for name in list_candidates(settings)]
 

@@ -165,7 +165,8 @@ def _require_known_memory(settings: RetrofitSettings, device: str) -> None:
 def _read_given_texts(settings: RetrofitSettings, report: Report) -> "TextSource | None":
     """The texts of a file or folder; None if they come from the hub or from the model itself."""
     from hyperscale.retrofit.sources.own_texts import read_messages
-    from hyperscale.retrofit.sources.text_files import read_texts
+    from hyperscale.retrofit.sources.text_files import SUFFIXES, read_texts
+    from hyperscale.utils.row_files import describe_left_out
 
     if settings.prompts is not None and settings.data != OWN:
         raise RetrofitError("--prompts goes with --data self: leave one of them out")
@@ -174,7 +175,10 @@ def _read_given_texts(settings: RetrofitSettings, report: Report) -> "TextSource
     if settings.data == OWN or settings.data.startswith(HUB):
         return None
     report(f"reading {settings.data} …")
-    return read_texts(Path(settings.data), settings.column)
+    texts = read_texts(Path(settings.data), settings.column)
+    if left_out := describe_left_out(Path(settings.data), SUFFIXES):
+        report(f"left out of {settings.data}: {left_out}; read are {', '.join(SUFFIXES)} directly in it")
+    return texts
 
 
 def _choose_what_fits(

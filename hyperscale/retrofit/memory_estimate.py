@@ -8,6 +8,8 @@ from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.losses import LOSS_TOKENS
 
 GIB = 2**30
+#: What the machine is called whose CPU trains.
+THIS_MACHINE = "this machine"
 #: Share of a device's memory that may be planned for; the rest is the allocator's and the kernels'.
 USABLE = 0.92
 #: The same for activations that are kept only because they fit: their estimate rests on one model, and a training that
@@ -153,7 +155,7 @@ def device_memory(device: str) -> tuple[str, int]:
     if torch.device(device).type == "cuda":
         properties = torch.cuda.get_device_properties(torch.device(device))
         return properties.name, int(properties.total_memory)
-    return "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return THIS_MACHINE, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def require_memory(

@@ -239,7 +239,7 @@ class RetrofitSettings(TrainingSettings, Sources):
         option="recipe",
         unset="the first of paper, lora and adapters whose memory fits",
         details="paper trains all weights; lora the gates and low-rank updates of the attention's projections; "
-        "adapters the gates alone. The last two take a fifth of the memory or less.",
+        "adapters the gates alone. The last two take a fifth of the memory or less from 1.5B weights on.",
     )
     packing: Literal["apart", "joined"] = setting(
         "apart",

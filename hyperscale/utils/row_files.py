@@ -48,6 +48,18 @@ def list_data_files(
     return [path]
 
 
+def describe_left_out(path: Path, suffixes: tuple[str, ...]) -> str:
+    """What of a folder `list_data_files` leaves out, in words: ``3 files (.csv, .md), 1 folder``; empty if nothing."""
+    path = expand_home(path)
+    inside = [each for each in path.iterdir() if not each.name.startswith(".")] if path.is_dir() else []
+    folders = [each for each in inside if each.is_dir()]
+    files = [each for each in inside if not each.is_dir() and each.suffix not in suffixes]
+    kinds = sorted({file.suffix or file.name for file in files})
+    parts = [f"{len(files)} file{'s' * (len(files) > 1)} ({', '.join(kinds)})"] if files else []
+    parts += [f"{len(folders)} folder{'s' * (len(folders) > 1)}"] if folders else []
+    return ", ".join(parts)
+
+
 def read_rows(file: Path, error: type[HyperscaleError], column: str | None = None) -> Iterator[PlacedRow]:
     """The rows of a ``.jsonl`` or ``.parquet`` file, one after the other; empty lines are skipped.
 

@@ -200,7 +200,8 @@ def test_without_the_full_cache_only_the_budget_is_told_of():
     found = answer(arm("dms", 8.0, set(range(100))))
     assert found.base is None
     assert write_sentences(found)[1:] == [
-        "There are no chains of the full cache to compare with: add vanilla to --method."
+        "There are no chains of the full cache to compare with: add vanilla to --method, or run these methods under "
+        "the name of the model whose full cache has run."
     ]
 
 

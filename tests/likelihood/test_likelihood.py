@@ -278,15 +278,28 @@ def test_settings_without_a_meaning_are_refused(settings, message, texts, checkp
 
 def test_texts_that_cannot_be_scored_are_refused(texts, checkpoint, tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00\x01")
-    (tmp_path / "rows.jsonl").write_text('{"words": "a"}\n')
+    for name, row in (
+        ("rows", {"words": "a"}),
+        ("chats", {"messages": [{"role": "user", "content": "a"}]}),
+        ("lists", {"text": [{"role": "user", "content": "a"}]}),
+        ("nulls", {"text": None}),
+        ("numbers", {"text": 5}),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "table.csv").write_text("text,label\na,1\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "nothing.txt").touch()
     for file, message in (
         (tmp_path / "none.txt", "no file or folder"),
-        (tmp_path / "bytes.txt", "cannot be read as text"),
+        (tmp_path / "bytes.txt", r"bytes.txt cannot be read as text .*: take it out of the folder"),
+        (tmp_path / "table.csv", "would be scored with its quotes and commas: convert it to JSONL"),
         (tmp_path / "empty", "empty: no text in it"),
         (tmp_path / "nothing.txt", "no text in it"),
-        (tmp_path / "rows.jsonl", "line 1 has no text in a column text"),
+        (tmp_path / "rows.jsonl", "line 1 has no column text, only words: rename the column that has the text"),
+        (tmp_path / "chats.jsonl", "line 1 holds a chat: write it as one text in a column text"),
+        (tmp_path / "lists.jsonl", "line 1 holds a chat"),
+        (tmp_path / "nulls.jsonl", "line 1 has nothing in its column text: leave the row out"),
+        (tmp_path / "numbers.jsonl", "line 1 has no text in its column text"),
     ):
         with pytest.raises(ConfigError, match=message):
             measure(file, checkpoint)

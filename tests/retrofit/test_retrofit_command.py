@@ -139,6 +139,19 @@ def test_a_dry_run_plans_each_recipe_from_the_configuration_alone(call, tmp_path
     code, planned, err = call("retrofit", "--model", base, *QUICK, "--length", 128, "--dry-run", "--gpu", "h200")
     assert (code, err, planned) == (0, "", out)  # without --out
     assert sorted(tmp_path.rglob("*")) == before
+    # Where it would train: no row has to be a multiple of the blocks of a GPU's kernels there.
+    code, planned, err = call("retrofit", "--model", base, *QUICK, "--dry-run", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "Retrofit on this machine of " in planned
+    assert "is taken: the first that fits" in planned
+    for options, title in (
+        (("--gpu", "24GiB"), "one GPU of 24 GiB"),
+        (("--gpu", "24GiB", "--gpus", "2"), "2 GPUs of 24 GiB"),
+    ):
+        assert (
+            f"Retrofit on {title}"
+            in call("retrofit", "--model", base, *QUICK, "--length", 128, "--dry-run", *options)[1]
+        )
     code, _, err = call("retrofit", "--model", base, *QUICK)
     assert code == 2
     assert "--out is missing: pass a folder for the checkpoints, or --dry-run" in err
@@ -175,9 +188,11 @@ def test_chats_of_several_files_train_too(call, tmp_path):
     (tmp_path / "data").mkdir()
     for name in "ab":
         write(tmp_path / "data" / f"{name}.jsonl", [chat] * 3, "messages")
+    (tmp_path / "data" / "notes.md").write_text(TEXT)
     options = ("--cr", "2", *EVICTING)
-    code, _, err = call("retrofit", "--model", base, "--data", "data", "--out", "made", *options)
+    code, out, err = call("retrofit", "--model", base, "--data", "data", "--out", "made", *options)
     assert (code, err) == (0, "")
+    assert "left out of data: 1 file (.md); read are .jsonl, .parquet, .txt directly in it" in " ".join(out.split())
     record = json.loads((tmp_path / "made" / "training.json").read_text())
     assert record["loss"] == "last reply"
     assert record["data"] | {"path": ""} == {"path": "", "column": "messages", "entries": 6}

@@ -13,7 +13,9 @@ from pyarrow import parquet
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit import documents, losses
 from hyperscale.retrofit.sources import text_files
+from hyperscale.retrofit.sources.text_files import SUFFIXES
 from hyperscale.retrofit.steps import optimizer
+from hyperscale.utils.row_files import describe_left_out
 
 TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
 
@@ -258,3 +260,15 @@ def test_token_ids_of_no_sense_are_named(row, message, tmp_path):
             text_files.read_texts(file), architectures.tokenizer(), length=48, window=4, training_tokens=10**6, seed=0,
             whole_chats=False,
         )  # fmt: skip
+
+
+def test_what_a_folder_holds_besides_is_told(tmp_path):
+    for name in ("a.txt", "b.md", "c.json", "d.md", ".hidden.md"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / "more").mkdir()
+    assert describe_left_out(tmp_path, SUFFIXES) == "3 files (.json, .md), 1 folder"
+    assert describe_left_out(tmp_path / "a.txt", SUFFIXES) == ""
+    for name in ("b.md", "c.json", "d.md"):
+        (tmp_path / name).unlink()
+    (tmp_path / "more").rmdir()
+    assert describe_left_out(tmp_path, SUFFIXES) == ""

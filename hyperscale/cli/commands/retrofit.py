@@ -78,19 +78,23 @@ def _print_plan(settings: RetrofitSettings, gpu: str | None, gpu_price: float | 
     from hyperscale.planning.retrofit_plan import plan_retrofit
     from hyperscale.planning.roofline import find_gpu
 
-    target = find_gpu(gpu) if gpu else _find_own_gpu()
+    target = find_gpu(gpu) if gpu else _find_own_gpu(settings.device)
     plans = plan_retrofit(settings, models.find(settings.model).base, target)
     print_retrofit_plan(plans, target, make_console(), settings.gpus, gpu_price)
 
 
-def _find_own_gpu() -> "Gpu":
+def _find_own_gpu(device: str | None) -> "Gpu":
+    """What the command itself would train on; the machine, without figures of its speed, where that is the CPU."""
     import torch
 
-    from hyperscale.planning.roofline import identify_gpu
+    from hyperscale.planning.roofline import Gpu, identify_gpu
     from hyperscale.retrofit.attention.fused import shared_memory
     from hyperscale.retrofit.memory_estimate import device_memory
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not device.startswith("cuda"):
+        return Gpu(*device_memory(device), shared_memory=0)  # so that no kernels of a GPU are planned with
     if not torch.cuda.is_available():
         raise RetrofitError("this machine has no GPU to plan for: pass one, e.g. --gpu h200 or --gpu 48GiB")
-    found = identify_gpu(*device_memory("cuda"))
-    return replace(found, shared_memory=shared_memory(torch.device("cuda")))
+    found = identify_gpu(*device_memory(device))
+    return replace(found, shared_memory=shared_memory(torch.device(device)))

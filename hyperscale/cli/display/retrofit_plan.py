@@ -7,6 +7,7 @@ from rich.console import Console
 from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.planning.retrofit_plan import RetrofitPlan, first_fitting
 from hyperscale.planning.roofline import GIB, Gpu
+from hyperscale.retrofit.memory_estimate import THIS_MACHINE
 from hyperscale.utils.quantities import format_price, format_quantity
 
 
@@ -21,8 +22,7 @@ def print_retrofit_plan(
     numbers: tuple[str, ...] = ("memory GiB", "fits", "GPUs needed", "steps", "tokens", "hours")
     if gpu_price is not None:
         numbers = (*numbers, "cost")
-    number = "one" if count == 1 else f"{count} ×"
-    table = make_table(f"Retrofit on {number} {gpu.name} of {gpu.memory / GIB:,.0f} GiB", ("recipe",), numbers)
+    table = make_table(f"Retrofit on {_describe_gpus(gpu, count)} of {gpu.memory / GIB:,.0f} GiB", ("recipe",), numbers)
     for plan in plans:
         if plan.memory is None:
             table.add_row(plan.recipe, *[NOTHING] * len(numbers))
@@ -60,3 +60,13 @@ def print_retrofit_plan(
         remedies += ["--weights bfloat16"] if any(plan.fits_in_bfloat16 for plan in plans) else []
         remedies += ["a smaller --length or a larger --gpu"]
         console.print(f"none fits: pass {', '.join(remedies)}", highlight=False)
+
+
+def _describe_gpus(gpu: Gpu, count: int) -> str:
+    """So many of a GPU; of one that is known by its memory alone that stands behind, and the machine is no GPU."""
+    if gpu.name == THIS_MACHINE:
+        return gpu.name if count == 1 else f"{count} processes of {gpu.name}"
+    name = "GPU" if gpu.name[0].isdigit() else gpu.name
+    if count == 1:
+        return f"one {name}"
+    return f"{count} {name}s" if name == "GPU" else f"{count} × {name}"
