@@ -10,6 +10,9 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# Some machines ask every program for colours, though it writes to a pipe; tests read what is written.
+for name in ("FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "GITHUB_ACTIONS"):
+    os.environ.pop(name, None)
 
 # Where there is no GPU, triton's kernels run in its interpreter; it has to know before anything imports it.
 if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():

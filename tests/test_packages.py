@@ -66,7 +66,7 @@ REGISTERS = "hyperscale.lm_eval"
 )
 def test_no_face_imports_anything_heavy(packages, heavy):
     program = f"import sys, {', '.join(packages)}; print([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == str(heavy)
 
 

@@ -91,7 +91,7 @@ def test_a_job_that_wants_all_cards_is_not_kept_waiting(tmp_path):
 
 def test_what_wants_all_cards_takes_those_kept_for_timings_too(tmp_path):
     """Side by side with others, before a timing that stands behind it."""
-    jobs = [job("before"), job("both", gpus=2), job("timing", alone=True)]
+    jobs = [job("before", meets=["both"]), job("both", gpus=2), job("timing", alone=True)]
     assert run(tmp_path, jobs, "--gpus", "2", "--timing", "1").returncode == 0
     found = spans(tmp_path)
     assert found["both"][2] == {"0", "1"}
@@ -101,7 +101,9 @@ def test_what_wants_all_cards_takes_those_kept_for_timings_too(tmp_path):
 
 def test_files_that_something_else_brings_are_waited_for_and_told(tmp_path):
     jobs = [{"name": "later", "command": "true", "files": [str(tmp_path / "brought")]}]
-    with subprocess.Popen(["bash", "-c", f"sleep 3; touch {tmp_path / 'brought'}"]):
+    # Brought once the queue has looked, which its status tells.
+    bring = f"until test -e {tmp_path}/out/status.txt; do sleep 0.1; done; touch {tmp_path}/brought"
+    with subprocess.Popen(["timeout", "100", "bash", "-c", bring]):
         done = run(tmp_path, jobs, "--gpus", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"later waits for {tmp_path / 'brought'}" in done.stdout
@@ -125,7 +127,7 @@ def test_the_same_command_goes_on(tmp_path):
 
 
 def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
-    jobs = [{"name": "endless", "command": "sleep 1000 & echo $! > {out}/pid; wait", "minutes": 0.02}]
+    jobs = [{"name": "endless", "command": "sleep 1000 & echo $! > {out}/pid; wait", "minutes": 0.05}]
     done = run(tmp_path, jobs)
     assert "endless: ended with -9" in done.stdout
     pid = (tmp_path / "out" / "pid").read_text().strip()

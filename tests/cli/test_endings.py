@@ -42,7 +42,7 @@ def test_a_signal_at_any_moment_is_one_line(tmp_path, number, moment):
     time.sleep(moment)
     process.send_signal(number)
     try:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert (process.returncode, err) == (2, "interrupted: finished chains are kept; the same command resumes\n")
@@ -90,7 +90,7 @@ main.main()
         [sys.executable, "-c", program, "score"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )
@@ -111,7 +111,7 @@ def test_nohup_stays(tmp_path):
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGHUP)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert "mini" in out
 
@@ -132,7 +132,7 @@ def test_a_reader_that_leaves_is_one_line():
         _, out, err = run_command(*arguments, after="| true; echo code ${PIPESTATUS[0]}", shell="bash")
         assert out in ("code 2\n", "code 0\n")  # all of it may have been taken before the reader left
         assert err in ("", "error: nobody reads the output any more (broken pipe): finished work is kept\n")
-    code, _, err = run_command("run", "--dry-run", before="exec 1> >(exec 0<&-; sleep 2); sleep 1;", shell="bash")
+    code, _, err = run_command("run", "--dry-run", before="exec 1> >(exec 0<&-); wait $!;", shell="bash")
     assert (code, err) == (2, "error: nobody reads the output any more (broken pipe): finished work is kept\n")
 
 
@@ -216,7 +216,7 @@ def test_a_signal_that_a_library_takes_for_its_own_failure_is_that_line_too():
         [sys.executable, "-c", WRAPPED, "run"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

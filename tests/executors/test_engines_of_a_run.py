@@ -11,6 +11,7 @@ from pathlib import Path
 import checkpoints
 import pandas as pd
 import pytest
+from held_run import HELD, hold_at, let_go
 from whole_runs import chains, execute_run, make, points
 
 from hyperscale import results
@@ -50,7 +51,7 @@ def command(weights, folder, *more):
     options += ["--engine", "torch", "--batch-size", "4"]
     options += ["--limit", "6", "--out", str(folder), "--engines", "2", *more]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [sys.executable, "-m", "hyperscale.cli", "run", *options]
+    arguments = [sys.executable, "-c", HELD, "run", *options]
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -69,14 +70,16 @@ def workers_of(pid):
 
 def test_engines_that_are_killed_lose_nothing(weights, alone, tmp_path):
     folder = tmp_path / "run"
+    hold_at(folder, 4)  # as it may be done before the third is killed
     run = command(weights, folder)
-    kills, last, count = 0, 0, lambda: _count_lines(folder)
+    kills = 0
     while run.poll() is None:
         time.sleep(0.05)
         # Now one engine, now the other, once the chains of the last one that was killed have gone on.
-        if kills < 3 and count() >= last + 4 and (workers := workers_of(run.pid)):
+        if kills < 3 and _count_lines(folder) >= 4 * (kills + 1) and (workers := workers_of(run.pid)):
             os.kill(workers[kills % len(workers)], signal.SIGKILL)
-            kills, last = kills + 1, count()
+            kills += 1
+            hold_at(folder, 4 * (kills + 1)) if kills < 3 else let_go(folder)
     out, err = run.communicate()
     assert run.returncode == 0, err
     assert kills == 3
@@ -92,11 +95,13 @@ def test_engines_that_are_killed_lose_nothing(weights, alone, tmp_path):
 def test_a_run_that_is_killed_is_resumed_and_gives_the_same(weights, alone, tmp_path):
     folder = tmp_path / "run"
     for at in (3, 11):
+        hold_at(folder, at)
         run = command(weights, folder)
         while run.poll() is None and _count_lines(folder) < at:
             time.sleep(0.02)
         run.kill()
         run.wait()
+    let_go(folder)
     assert 0 < _count_lines(folder) < _count_lines(alone)
     run = command(weights, folder)
     _, err = run.communicate()

@@ -64,7 +64,7 @@ def started(folder):
 def test_chains_are_those_of_one_engine_and_jobs_follow_each_other(pool, tmp_path):
     engine = pool(2)
     for seed in range(3):
-        asked = requests(*map(str, range(10)), chains=3)
+        asked = requests("meet", *map(str, range(9)), chains=3)
         assert len(generate(engine, asked, seed)) == 30
     assert engine.faults == []
     assert engine.name == "scripted"
@@ -78,7 +78,7 @@ def test_few_chains_start_few_engines(pool, tmp_path):
 
 def test_each_engine_has_its_own_gpus(pool, tmp_path):
     engine = pool(2, resources=EngineResources(gpus=2), gpus=("3", "5", "GPU-a", "7"))
-    generate(engine, requests(*map(str, range(12)), L=50))
+    generate(engine, requests("meet", *map(str, range(11))))
     assert sorted(line[2] for line in started(tmp_path)) == ["3,5", "GPU-a,7"]
 
 
@@ -227,7 +227,7 @@ for chain in engine.generate([Request(str(n), 0, (1,), 500) for n in range(5000)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *sys.path])}
     run = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
     run.stdout.readline()
-    for _ in range(300):  # on a busy machine the first chain may end before the second worker has begun
+    for _ in range(3000):  # on a busy machine the first chain may end before the second worker has begun
         workers = [int(line[0]) for line in started(tmp_path)]
         if len(workers) == 2:
             break
@@ -235,7 +235,7 @@ for chain in engine.generate([Request(str(n), 0, (1,), 500) for n in range(5000)
     assert len(workers) == 2
     run.kill()
     run.wait()
-    for _ in range(100):
+    for _ in range(600):
         alive = [pid for pid in workers if _is_running(pid)]
         if not alive:
             return
@@ -256,13 +256,13 @@ class _OneComes(LocalExecutor):
 def test_an_engine_does_the_work_of_one_that_finds_no_room(tmp_path, monkeypatch):
     """Its batch is larger than its share, and what is kept for the other one must not stop it."""
     monkeypatch.setenv("PYTHONPATH", str(HELPERS))
-    monkeypatch.setattr(pooled_engine, "_SECONDS_FOR_ROOM", 3.0)
     engine, told = PooledEngine(_OneComes(EngineResources(), 2), 2, stall_seconds=30.0), []
     engine.tell = told.append
     spec = spec_of(tmp_path, 8)
     engine.use(ScriptedProvider(), spec, spec)
     try:
         assert len(generate(engine, requests(*map(str, range(10)), L=50))) == 10
+        monkeypatch.setattr(pooled_engine, "_SECONDS_FOR_ROOM", 3.0)  # now that the first one is there
         time.sleep(3)
         assert len(generate(engine, requests(*map(str, range(10)), L=50))) == 10
     finally:

@@ -80,7 +80,7 @@ def pids(folder):
 def test_chains_are_those_of_one_engine(pool, tmp_path):
     engine = pool(2)
     for _ in range(2):
-        asked = requests(*map(str, range(12)), chains=2, L=50)
+        asked = requests("meet", *map(str, range(11)), chains=2)
         check(list(engine.generate(asked, Sampling())), asked)
     assert engine.faults == []
     assert len(pids(tmp_path)) == 2
@@ -123,10 +123,16 @@ def test_a_node_may_go_and_another_come_in_the_middle(pool, cluster):
     assert fault.reason == "its machine is gone"  # so that no problem is blamed for it
 
 
-def test_engines_without_room_are_told_of_and_are_not_waited_for(pool, monkeypatch):
+def test_engines_without_room_are_told_of_and_are_not_waited_for(pool, monkeypatch, tmp_path):
     monkeypatch.setattr(pooled_engine, "_SECONDS_FOR_ROOM", 1.0)
-    engine, asked, told = pool(4), requests(*map(str, range(12)), L=400), []
-    engine.tell = told.append
+    engine, asked, told = pool(4), requests("hold", *map(str, range(11))), []
+
+    def tell(text):
+        told.append(text)
+        if text.startswith("2 of 4 engines"):
+            (tmp_path / "go").touch()
+
+    engine.tell = tell
     check(list(engine.generate(asked, Sampling())), asked)
     assert engine.faults == []
     assert told[-1].startswith("2 of 4 engines did not start within 1 s")

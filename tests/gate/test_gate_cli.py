@@ -215,7 +215,7 @@ def test_the_action_s_step_does_what_it_says(folders, tmp_path, name, expected):
         env={**os.environ, **values},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == expected, done.stderr
@@ -279,7 +279,7 @@ def test_the_action_generates_with_the_options_given(tmp_path):
         env={**os.environ, **values},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

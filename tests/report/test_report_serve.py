@@ -33,7 +33,7 @@ def serve(tmp_path):
         servers.append(server)
 
         def ask(path="/", method="GET", **headers):
-            connection = http.client.HTTPConnection(*server.server_address[:2], timeout=10)
+            connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode(), answer.headers
@@ -144,13 +144,13 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path):
             if found := re.search(r"serving it at http://127\.0\.0\.1:(\d+)/", line):
                 break
         assert found, process.stderr.read()
-        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
         connection.request("GET", "/")
         assert connection.getresponse().read().decode() == (tmp_path / "run" / "report.html").read_text()
         with pytest.raises(OSError):  # no other interface answers
             socket.create_connection((_own_address(), int(found[1])), timeout=2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 2
+        assert process.wait(300) == 2
         assert process.stderr.read() == "interrupted: a report that was written stays\n"
 
 

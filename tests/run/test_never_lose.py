@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import random
-import resource
 import signal
 import time
 
@@ -167,12 +166,11 @@ def test_a_truncated_last_line_costs_one_chain(weights, whole, tmp_path):
 @pytest.mark.parametrize("file", [f"{pilot.FOLDER}/{results.SAMPLES}", results.SAMPLES])
 def test_a_second_process_is_refused_and_the_first_goes_on(weights, whole, tmp_path, file):
     """In the pilot and in the run."""
-    first = killed_runs.start(command(weights, tmp_path), tmp_path / "first")
     path = tmp_path / "run" / file
-    while not (path.exists() and path.stat().st_size) and first.is_alive():
-        time.sleep(0.001)
-    os.kill(first.pid, signal.SIGSTOP)
+    first = killed_runs.start(command(weights, tmp_path), tmp_path / "first", stop_at=path)
+    killed_runs.wait_until_stopped(first)
     try:
+        assert path.read_bytes().endswith(b"\n")
         code, said = killed_runs.finish(command(weights, tmp_path), tmp_path / "second")
     finally:
         os.kill(first.pid, signal.SIGCONT)
@@ -217,14 +215,11 @@ def test_a_full_disk(weights, whole, tmp_path):
 
 def test_a_limit_on_the_size_of_files(weights, whole, tmp_path):
     """Stands for a full disk where none can be mounted."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for most in (6000, 10000, soft):
-        process = killed_runs.start(command(weights, tmp_path), tmp_path / "log")
-        if most != soft:
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, hard))
+    for most in (6000, 10000, None):
+        process = killed_runs.start(command(weights, tmp_path), tmp_path / "log", most_bytes=most)
         process.join(500)
         said = (tmp_path / "log").read_text()
-        if most == soft:
+        if most is None:
             assert process.exitcode == 0, said
         else:
             assert process.exitcode == 2, said

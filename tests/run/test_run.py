@@ -10,6 +10,7 @@ import time
 import checkpoints
 import pandas as pd
 import pytest
+from held_run import HELD, hold_at, let_go
 from stored_chains import stored_chains
 
 from hyperscale import results
@@ -212,7 +213,7 @@ def test_a_changed_configuration_is_refused(whole, weights):
 def command(weights, folder):
     options = {"--model": weights, "--method": "vanilla,dms", "--cr": 8, "--task": ",".join(TASKS), "--budget": "1x"}
     options |= {"--length": "32,64,128", "--grid": "mini", "--limit": 3, "--out": folder}
-    return [sys.executable, "-m", "hyperscale.cli", "run", *(str(part) for pair in options.items() for part in pair)]
+    return [sys.executable, "-c", HELD, "run", *(str(part) for pair in options.items() for part in pair)]
 
 
 def test_killed_processes_lose_nothing(whole, weights, tmp_path):
@@ -220,16 +221,17 @@ def test_killed_processes_lose_nothing(whole, weights, tmp_path):
     samples = tmp_path / "run" / results.SAMPLES
     count = 0
     for kill in (signal.SIGKILL, signal.SIGINT):
+        hold_at(tmp_path / "run", count + 4)
         process = subprocess.Popen(
             command(weights, tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while process.poll() is None and time.monotonic() < deadline:
             if samples.exists() and samples.read_bytes().count(b"\n") > count + 3:
                 break
             time.sleep(0.005)
         process.send_signal(kill)
-        error = process.communicate(timeout=60)[1]
+        error = process.communicate(timeout=300)[1]
         count = samples.read_bytes().count(b"\n")
         if kill == signal.SIGINT:
             assert (process.returncode, error) == (
@@ -238,6 +240,7 @@ def test_killed_processes_lose_nothing(whole, weights, tmp_path):
             )
     assert 0 < count < len(stored_chains(whole[1])), "the kills came too late to show anything"
     kept = samples.read_bytes()[: samples.read_bytes().rfind(b"\n") + 1]
+    let_go(tmp_path / "run")
     done = subprocess.run(command(weights, tmp_path / "run"), capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "resuming" in done.stdout

@@ -267,7 +267,7 @@ before = run()
 methods.create("kvpress:DecodingPress:KnormPress", cr=4)
 assert "kvpress" in sys.modules and run() == before
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -8,6 +8,8 @@ It is imported by the processes of a pool too, through ``PYTHONPATH``. A problem
 - ``fork…`` leaves a child behind and ends the process as above,
 - ``refuse…`` raises an `EngineError`, ``model…`` a `ModelError`,
 - ``hang…`` makes no step any more,
+- ``meet…`` makes none until a second engine has started,
+- ``hold…`` makes none until the file ``go`` is in the folder that is the spec's checkpoint,
 - ``once…`` ends the first process that meets it, by a file in the folder that is the spec's checkpoint;
 
 any other takes ``L`` steps of a millisecond. Several chains are in flight, as in a real engine.
@@ -96,6 +98,10 @@ class ScriptedEngine(Engine):
             raise ModelError("no such layer")
         while kind.startswith("hang"):
             time.sleep(1)
+        while kind.startswith("meet") and len((self._folder / "started").read_text().splitlines()) < 2:
+            time.sleep(0.01)
+        while kind.startswith("hold") and not (self._folder / "go").exists():
+            time.sleep(0.01)
 
 
 def chain_of(request: Request, sampling: Sampling) -> Chain:

@@ -5,10 +5,12 @@ import ctypes
 import io
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 LOADED = [
@@ -26,13 +28,14 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(LOADED)
 
 
-def start(arguments, log, die=None):
+def start(arguments, log, die=None, stop_at=None, most_bytes=None):
     """Run ``hyperscale`` with these arguments; what it prints goes to a file.
 
     ``die``: (n, after): SIGKILL at the n-th time that it writes, syncs or renames a file of a run: before it does, or
-    right after, which for a write is after half of it.
+    right after, which for a write is after half of it. ``stop_at``: a file; SIGSTOP once something was written to it.
+    ``most_bytes``: that a file may have.
     """
-    process = _context.Process(target=_main, args=([str(a) for a in arguments], str(log), die))
+    process = _context.Process(target=_main, args=([str(a) for a in arguments], str(log), die, stop_at, most_bytes))
     process.start()
     return process
 
@@ -61,12 +64,16 @@ def _redirect(log):
         setattr(sys, name, os.fdopen(os.dup(descriptor), "w", buffering=1))
 
 
-def _main(arguments, log, die):
+def _main(arguments, log, die, stop_at, most_bytes):
     from hyperscale.cli import main
 
     _redirect(log)
     if die is not None:
         _strike(*die)
+    if stop_at is not None:
+        _stop_at(stop_at)
+    if most_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     sys.argv = ["hyperscale", *arguments]
     main.main()
 
@@ -117,6 +124,36 @@ def _strike(left, after):
     Path.open = torn
     Path.replace = counted(Path.replace)
     os.fsync = counted(os.fsync)
+
+
+def wait_until_stopped(process):
+    """Return once a process is stopped, or has ended."""
+    state = Path(f"/proc/{process.pid}/stat")
+    while process.is_alive() and state.read_text().rsplit(")", 1)[1].split()[0] != "T":
+        time.sleep(0.01)
+
+
+def _stop_at(stop_at):
+    opened = Path.open
+
+    class Stopping:
+        def __init__(self, file):
+            self._file = file
+
+        def write(self, data):
+            done = self._file.write(data)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self.write = self._file.write
+            return done
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+    Path.open = lambda path, *arguments, **options: (
+        Stopping(opened(path, *arguments, **options))
+        if path == stop_at and arguments[:1] == ("ab",)
+        else opened(path, *arguments, **options)
+    )
 
 
 def _mounted(arguments, folder, copy, log, sizes):

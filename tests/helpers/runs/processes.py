@@ -9,7 +9,7 @@ from repository import ROOT
 PROGRAM = "from hyperscale.cli.main import main; main()"
 
 
-def run_command(*arguments, folder=None, before="", after="", shell="sh", timeout=120, **environment):
+def run_command(*arguments, folder=None, before="", after="", shell="sh", timeout=300, **environment):
     """Call ``hyperscale`` through a shell; gives (exit code, stdout, stderr).
 
     Args:

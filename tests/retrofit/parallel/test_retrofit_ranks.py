@@ -224,7 +224,7 @@ def test_the_command_shares_a_training_on_one_machine_and_over_two(tmp_path):
 )
 def test_numbers_of_processes_that_do_not_fit(tmp_path, more, launcher, reason):
     process = retrofit(tmp_path, "--out", "out", *more, launcher=launcher)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode
     assert reason in " ".join(err.split())
 
@@ -245,7 +245,7 @@ def test_of_processes_that_torchrun_starts_one_writes_the_texts(tmp_path):
     # What cannot be had is one line, and ends both.
     (tmp_path / "prompts.txt").write_text("")
     process = retrofit(tmp_path, "--out", "none", *own, launcher=launcher)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode
     assert "prompts.txt holds no prompts" in err
 
@@ -253,7 +253,7 @@ def test_of_processes_that_torchrun_starts_one_writes_the_texts(tmp_path):
 def test_a_refused_checkpoint_ends_a_shared_training_in_lines(tmp_path):
     """Not in tracebacks of `torchrun`, nor before the first process has drawn its picture."""
     process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--gate-lr", "1e-9")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "Traceback" not in err
     assert err.count("error: ") == 2  # why, said once, and that they ended
@@ -280,7 +280,7 @@ def test_a_shared_training_that_is_ended_goes_on_bit_for_bit(tmp_path):
             process.send_signal(kill)
         else:
             os.kill(worker_of(process.pid), kill)
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
         assert process.returncode
         assert steps_kept(out) >= least
         assert not (out / "dms3").exists()
@@ -300,7 +300,7 @@ def test_a_signal_to_the_whole_group_comes_once(tmp_path, number):
     process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--steps-per-unit", "200", own_group=True)
     wait_for_a_step(process, tmp_path / "out")
     os.killpg(process.pid, number)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode
     assert steps_kept(tmp_path / "out") > 0
 
@@ -330,10 +330,10 @@ def test_a_training_whose_command_is_killed_holds_its_folder_until_it_has_ended(
         process.kill()
         process.wait()
         again = retrofit(tmp_path, *command)
-        _, err = again.communicate(timeout=120)
+        _, err = again.communicate(timeout=300)
     finally:
         os.kill(slow, signal.SIGCONT)
-    process.communicate(timeout=120)  # returns when all who write to its pipes have ended
+    process.communicate(timeout=300)  # returns when all who write to its pipes have ended
     assert again.returncode == 2
     assert err.startswith("error: another retrofit is writing to out: wait for it or end it, or pass another --out")
     assert err.count("\n") == 1
@@ -345,7 +345,7 @@ def test_a_folder_that_is_held_is_refused_in_every_process(tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with take_lock(tmp_path / "out" / ".lock"):
         process = retrofit(tmp_path, "--out", "out", "--gpus", "2", launcher=launcher)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
     assert process.returncode
     assert "unforeseen" not in err
     assert "error: another retrofit is writing to out" in err
@@ -361,7 +361,7 @@ def test_a_state_that_takes_longer_than_torchrun_waits_by_itself_is_kept(tmp_pat
     process.send_signal(signal.SIGTERM)
     time.sleep(35)
     os.kill(slow, signal.SIGCONT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert steps_kept(tmp_path / "out") > 0
 
 

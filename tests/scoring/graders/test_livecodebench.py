@@ -281,7 +281,7 @@ def test_every_test_has_its_verdict(grader):
 
 
 def test_each_test_has_its_own_time_and_memory(runner, monkeypatch):
-    monkeypatch.setattr(LiveCodeBenchGrader, "limits", LiveCodeBenchGrader.limits.__class__(0.5, 1.0, 256 << 20))
+    monkeypatch.setattr(LiveCodeBenchGrader, "limits", LiveCodeBenchGrader.limits.__class__(0.5, 3.0, 256 << 20))
     program = "n = int(input())\nif n == 3:\n    while True: pass\nif n == 1: x = [0] * 10**9\nprint(0)"
     verdicts = verdicts_of(LiveCodeBenchGrader(runner), program, livecodebench_tests.make_target(SUM))
     assert verdicts == ["timeout", "memory", "pass"]

@@ -137,7 +137,7 @@ def test_programs_do_not_outlive_the_process_that_asked_for_them(runner, tmp_pat
     process.kill()
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while members(group) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not members(group)
@@ -176,5 +176,9 @@ def test_the_worker_imports_nothing_else_of_ours():
 def test_a_thousand_tests_take_seconds(runner):
     programs = [Program("def f(x): return x + 1", tuple((i,) for i in range(10))) for _ in range(30)]
     start = time.monotonic()
+    SandboxWorker(runner.choose_level()).close()
+    worker_seconds = time.monotonic() - start
+    start = time.monotonic()
     assert runner.run_many(programs) == [[Outcome("ok", i + 1) for i in range(10)]] * 30
-    assert time.monotonic() - start < 10  # measured: about 1 s; the slack is for busy machines
+    # Measured: about 1 s, and a worker 0.2 s; the slack is for busy machines, and for slow ones.
+    assert time.monotonic() - start < max(10, 50 * worker_seconds)

@@ -178,8 +178,8 @@ def _(outcome, world):
 
 @case(
     "leaves a file for the next program",
-    "def f(x): return tried(lambda: open('/tmp/note', 'x').write('n'))",
+    "def f(x): return tried(lambda: open('/tmp/note-@ABSTRACT@', 'x').write('n'))",
     none=False,
 )
 def _(outcome, world):
-    assert not Path("/tmp/note").exists()
+    assert not Path(f"/tmp/note-{world.abstract}").exists()
