@@ -257,6 +257,35 @@ def running(pid):
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+def test_a_second_engine_waits_for_the_end_of_the_first():
+    """vLLM keeps its connector once a process: the second would run by the first one's method."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    engine = VllmEngine(path("base"), methods.create("tova", cr=2), batch_size=8)
+    try:
+        for own_process in (False, True):
+            with pytest.raises(EngineError, match=r"close the first one \(engine.close\(\)\)"):
+                vllm_chains("base", "tova", 8, own_process=own_process)
+        found = {chain.problem: chain for chain in engine.generate(requests(1, 40), GREEDY)}
+    finally:
+        engine.close()
+    same(torch_chains("base", "tova", 2, count=1, length=40), found)
+    same(torch_chains("base", "tova", 8, count=1, length=40), vllm_chains("base", "tova", 8, count=1, length=40))
+
+
+def test_an_engine_that_does_not_start_leaves_no_method_behind(monkeypatch):
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    def fail(worker):
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CPUWorker, "compile_or_warm_up_model", fail)
+        with pytest.raises(EngineError, match="does not start: no room"):
+            vllm_chains("base", "tova", 2)
+    same(torch_chains("base", "tova", 8, count=1, length=40), vllm_chains("base", "tova", 8, count=1, length=40))
+
+
 def test_its_own_process_does_not_start():
     with pytest.raises(EngineError, match="printed why above; if it lacks memory, choose a smaller --gpu-memory"):
         vllm_chains("dms8", "dms", 8, own_process=True, kv_cache_memory_bytes=1 << 10)

@@ -16,7 +16,7 @@ from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.compilation import Compilation
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
 from hyperscale.engines.vllm.harness.process_end import call_workers, explain_error
-from hyperscale.engines.vllm.harness.start import start_engine
+from hyperscale.engines.vllm.harness.start import start_engine, stop_engine
 from hyperscale.engines.vllm.harness.steered_chains import Continuation, SteeredChains
 from hyperscale.engines.vllm.harness.whole_chain import WholeChain
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
@@ -174,11 +174,7 @@ class VllmEngine(Engine):
 
     def close(self) -> None:
         """Stop vLLM and give back its memory."""
-        with suppress(Exception):
-            self._engine.engine_core.shutdown()
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-        cleanup_dist_env_and_memory()
+        stop_engine(self._engine)
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None
