@@ -156,8 +156,10 @@ def test_stop_strings():
     same(wanted, vllm_chains("dms8", "dms", 8, sampling=sampling), name="dms8", method="dms")
 
 
-def test_ends_that_are_ignored():
-    sampling = Sampling(temperature=0, ignore_ends=True)
+@pytest.mark.parametrize("stop", [(), ("never",)], ids=["by vLLM", "by the harness"])
+def test_ends_that_are_ignored(stop):
+    """Also where the harness looks at every token, for stop strings of an answer."""
+    sampling = Sampling(temperature=0, ignore_ends=True, stop=stop, stop_in_answer=True)
     wanted = torch_chains("dms8", "dms", 8, sampling=sampling, count=1, length=420)
     assert {chain.finish for chain in wanted.values()} == {"length"}
     end = loaded("dms8")[1].eos_token_id

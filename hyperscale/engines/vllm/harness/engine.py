@@ -220,7 +220,7 @@ class VllmEngine(Engine):
         steered = SteeredChains(
             self.tokenizer,
             sampling,
-            frozenset(self._end_ids),
+            self._ends(sampling),
             batch_size=self.batch_size,
             prefills_densely=self.method.prefills_densely,
             num_rows=self._num_rows if self.method.name != "vanilla" else 0,
@@ -246,9 +246,12 @@ class VllmEngine(Engine):
     def _add_request(self, request: Request, sampling: Sampling, is_watched: bool) -> str:
         """Give vLLM a whole chain to generate; returns the id by which its outputs come back."""
         self._check_request(request)
-        ends = frozenset() if sampling.ignore_ends else frozenset(self._end_ids)
-        whole = Continuation((), request.L, request.L, ends, is_watched)
+        whole = Continuation((), request.L, request.L, self._ends(sampling), is_watched)
         return self._submit(request, sampling, whole, stop=sampling.stop)
+
+    def _ends(self, sampling: Sampling) -> frozenset[int]:
+        """Ids that end a chain."""
+        return frozenset() if sampling.ignore_ends else frozenset(self._end_ids)
 
     def _check_request(self, request: Request, branch_tokens: int = 0) -> None:
         """Refuse a request that makes no sense here; a branch may add so many tokens to it."""
