@@ -325,6 +325,26 @@ def test_a_request_that_is_too_long_is_refused():
         vllm_chains("dms8", "dms", 8, max_model_len=128)
 
 
+def test_a_request_that_makes_no_sense_is_refused_as_in_the_torch_engine():
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    rows = loaded("base")[0].config.vocab_size
+    strange = [Request("p", 0, (1, rows), 4), Request("p", 0, (), 4), Request("p", 0, (1,), 0)]
+    reasons = [f"token {rows}, .* the tokenizer is another model's", "needs a prompt", "at least one new token"]
+    engine = VllmEngine(path("base"), methods.create("vanilla", cr=1), batch_size=2)
+    try:
+        for request, reason in zip(strange, reasons, strict=True):
+            for sampling in (GREEDY, Sampling(temperature=0, stop=("never",), stop_in_answer=True)):
+                with pytest.raises(EngineError, match=reason):
+                    list(engine.generate([request], sampling))
+        with pytest.raises(EngineError, match="forces tokens, which does not run in vLLM"):
+            list(engine.generate([Request("p", 0, (1,), 2, forced_ids=(3, 4))], GREEDY))
+        (chain,) = engine.generate([Request("p", 0, (1, rows - 1), 4)], GREEDY)
+    finally:
+        engine.close()
+    assert len(chain.token_ids) <= 4
+
+
 def test_marks_of_thinking_are_text_where_they_are_special_tokens_and_other_ones_are_not(tmp_path):
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 

@@ -119,6 +119,7 @@ class VllmEngine(Engine):
         configs = _CheckpointConfigs(path)
         self._end_ids = sorted(end_ids(configs, self.tokenizer))
         self._vocabulary = Vocabulary(self.tokenizer, configs.config.vocab_size, self._end_ids)
+        self._num_embeddings: int = configs.config.vocab_size
         self._num_rows: int = configs.config.num_hidden_layers * configs.config.num_key_value_heads
         args = engine_args(
             path,
@@ -255,17 +256,9 @@ class VllmEngine(Engine):
 
     def _check_request(self, request: Request, branch_tokens: int = 0) -> None:
         """Refuse a request that makes no sense here; a branch may add so many tokens to it."""
-        name = f"{request.problem}/{request.chain}"
-        if not request.prompt_ids or request.L < 1:
-            raise EngineError(f"request {name} needs a prompt and at least one new token to generate")
         if request.forced_ids:
-            raise EngineError(f"request {name} forces tokens, which does not run in vLLM")
-        total = len(request.prompt_ids) + request.L + branch_tokens
-        if total > self._max_request_tokens:
-            raise EngineError(
-                f"request {name} may need {total} tokens, the model takes {self._max_request_tokens}: choose a smaller "
-                "--length"
-            )
+            raise EngineError(f"request {request.problem}/{request.chain} forces tokens, which does not run in vLLM")
+        request.check(context=self._max_request_tokens, vocabulary=self._num_embeddings, branch_tokens=branch_tokens)
 
     def _submit(
         self, request: Request, sampling: Sampling, continuation: Continuation, stop: tuple[str, ...] | None = None
