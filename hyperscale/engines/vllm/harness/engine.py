@@ -29,7 +29,6 @@ from hyperscale.utils import counter_rng
 from hyperscale.utils.hub import cached_folder, load_config, load_tokenizer, split_revision
 
 _SEEDS = 1 << 63
-_NEVER = -100.0  # the least bias that vLLM takes
 # What shapes the distribution that tokens are drawn from, in `Sampling` as in vLLM's ``SamplingParams``.
 _SHAPING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
@@ -128,6 +127,7 @@ class VllmEngine(Engine):
             device=device,
             dtype=dtype,
             vocabulary=self._vocabulary.rows,
+            unused=self._vocabulary.unused,
             max_tokens=max_tokens,
             gpu_memory=gpu_memory,
             compilation=compilation,
@@ -290,11 +290,8 @@ class VllmEngine(Engine):
                 "first": known,
                 "sampling": sampling_args,
                 "vocabulary": self._vocabulary.rows,
-                "unused": self._vocabulary.unused,
             }
             sampling_args = {"temperature": 0.0}  # greedy to vLLM; the logits processor draws
-        elif self._vocabulary.unused:  # rows beyond the last token are never drawn anyway (`Options.vocabulary`)
-            sampling_args["logit_bias"] = dict.fromkeys(self._vocabulary.unused, _NEVER)
         kind = RequestOutputKind.CUMULATIVE if continuation.is_streamed else RequestOutputKind.FINAL_ONLY
         if stop is None and continuation.is_streamed:
             kind = RequestOutputKind.DELTA
