@@ -124,8 +124,8 @@ def _read_file(file: Path) -> Iterator[tuple[str, str]]:
         return
     if file.suffix in _TABLES:
         raise ConfigError(
-            f"{file} would be scored with its quotes and commas: convert it to JSONL or Parquet with a column {COLUMN}, "
-            "or name it .txt to have it scored so"
+            f"{file} would be scored with its quotes and commas: convert it to JSONL or Parquet with a column "
+            f"{COLUMN}, or name it .txt to have it scored so"
         )
     try:
         yield str(file), file.read_text(encoding="utf-8-sig")

@@ -38,7 +38,14 @@ _FORMER_NAMES = {"rule": "method", "share": "budget_rule"}
 _PARAMETERS = {"recent": "recent", "budget_rule": "rule"}
 """Options of window and random, by the names that their own parameters have."""
 
-_KINDS = {tuple: "a mapping", str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS = {
+    tuple: "a mapping",
+    frozenset: "a list of whole numbers",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def with_own_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +79,7 @@ class Options:
         reserve_output_fraction: Part of ``max_tokens`` that admission expects a request to generate. Less admits more
             requests at once; where it is too little, vLLM preempts.
         vocabulary: Rows of the output layer up to the last token; those after them are never drawn. 0 for all.
+        unused: Rows below these that are no tokens, which are never drawn either.
         decode: On CUDA, what attends for decode steps: FlashAttention 3, the plugin's own kernel, or the former where
             it is there.
         full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.
@@ -92,6 +100,7 @@ class Options:
     slack: float = 0.05
     reserve_output_fraction: float = 1.0
     vocabulary: int = 0
+    unused: frozenset[int] = frozenset()
     decode: Literal["auto", "fa3", "triton"] = "auto"
     full_graphs: bool = True
     kv_dtype: str = AUTO
@@ -118,6 +127,7 @@ class Options:
             f"recent must be at least 1, not {self.recent}": self.recent >= 1,
             f"kv_budget must be at least 0, not {self.kv_budget}": self.kv_budget >= 0,
             f"vocabulary must be at least 0, not {self.vocabulary}": self.vocabulary >= 0,
+            "unused must be at least 0 in every row": min(self.unused, default=0) >= 0,
             f"slack must be at least 0, not {self.slack}": self.slack >= 0,
             f"reserve_output_fraction must lie in [0, 1], not {self.reserve_output_fraction}": (
                 0 <= self.reserve_output_fraction <= 1
@@ -153,6 +163,9 @@ class Options:
         values = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
         if isinstance(parameters := values.get("parameters"), Mapping):
             values["parameters"] = tuple(sorted(parameters.items()))
+        unused = values.get("unused")
+        if isinstance(unused, list | tuple) and all(isinstance(row, int) for row in unused):
+            values["unused"] = frozenset(unused)
         options = cls(**values)
         _require_read(values, options)
         if options.method in ("window", "random", *HOSTED) and not options.cr and not options.kv_budget:

@@ -156,8 +156,10 @@ def test_stop_strings():
     same(wanted, vllm_chains("dms8", "dms", 8, sampling=sampling), name="dms8", method="dms")
 
 
-def test_ends_that_are_ignored():
-    sampling = Sampling(temperature=0, ignore_ends=True)
+@pytest.mark.parametrize("stop", [(), ("never",)], ids=["by vLLM", "by the harness"])
+def test_ends_that_are_ignored(stop):
+    """Also where the harness looks at every token, for stop strings of an answer."""
+    sampling = Sampling(temperature=0, ignore_ends=True, stop=stop, stop_in_answer=True)
     wanted = torch_chains("dms8", "dms", 8, sampling=sampling, count=1, length=420)
     assert {chain.finish for chain in wanted.values()} == {"length"}
     end = loaded("dms8")[1].eos_token_id
@@ -257,6 +259,35 @@ def running(pid):
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+def test_a_second_engine_waits_for_the_end_of_the_first():
+    """vLLM keeps its connector once a process: the second would run by the first one's method."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    engine = VllmEngine(path("base"), methods.create("tova", cr=2), batch_size=8)
+    try:
+        for own_process in (False, True):
+            with pytest.raises(EngineError, match=r"close the first one \(engine.close\(\)\)"):
+                vllm_chains("base", "tova", 8, own_process=own_process)
+        found = {chain.problem: chain for chain in engine.generate(requests(1, 40), GREEDY)}
+    finally:
+        engine.close()
+    same(torch_chains("base", "tova", 2, count=1, length=40), found)
+    same(torch_chains("base", "tova", 8, count=1, length=40), vllm_chains("base", "tova", 8, count=1, length=40))
+
+
+def test_an_engine_that_does_not_start_leaves_no_method_behind(monkeypatch):
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    def fail(worker):
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CPUWorker, "compile_or_warm_up_model", fail)
+        with pytest.raises(EngineError, match="does not start: no room"):
+            vllm_chains("base", "tova", 2)
+    same(torch_chains("base", "tova", 8, count=1, length=40), vllm_chains("base", "tova", 8, count=1, length=40))
+
+
 def test_its_own_process_does_not_start():
     with pytest.raises(EngineError, match="printed why above; if it lacks memory, choose a smaller --gpu-memory"):
         vllm_chains("dms8", "dms", 8, own_process=True, kv_cache_memory_bytes=1 << 10)
@@ -292,6 +323,26 @@ def loaded_window(name):
 def test_a_request_that_is_too_long_is_refused():
     with pytest.raises(EngineError, match="may need"):
         vllm_chains("dms8", "dms", 8, max_model_len=128)
+
+
+def test_a_request_that_makes_no_sense_is_refused_as_in_the_torch_engine():
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    rows = loaded("base")[0].config.vocab_size
+    strange = [Request("p", 0, (1, rows), 4), Request("p", 0, (), 4), Request("p", 0, (1,), 0)]
+    reasons = [f"token {rows}, .* the tokenizer is another model's", "needs a prompt", "at least one new token"]
+    engine = VllmEngine(path("base"), methods.create("vanilla", cr=1), batch_size=2)
+    try:
+        for request, reason in zip(strange, reasons, strict=True):
+            for sampling in (GREEDY, Sampling(temperature=0, stop=("never",), stop_in_answer=True)):
+                with pytest.raises(EngineError, match=reason):
+                    list(engine.generate([request], sampling))
+        with pytest.raises(EngineError, match="forces tokens, which does not run in vLLM"):
+            list(engine.generate([Request("p", 0, (1,), 2, forced_ids=(3, 4))], GREEDY))
+        (chain,) = engine.generate([Request("p", 0, (1, rows - 1), 4)], GREEDY)
+    finally:
+        engine.close()
+    assert len(chain.token_ids) <= 4
 
 
 def test_marks_of_thinking_are_text_where_they_are_special_tokens_and_other_ones_are_not(tmp_path):

@@ -16,7 +16,7 @@ from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.compilation import Compilation
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
 from hyperscale.engines.vllm.harness.process_end import call_workers, explain_error
-from hyperscale.engines.vllm.harness.start import start_engine
+from hyperscale.engines.vllm.harness.start import start_engine, stop_engine
 from hyperscale.engines.vllm.harness.steered_chains import Continuation, SteeredChains
 from hyperscale.engines.vllm.harness.whole_chain import WholeChain
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
@@ -29,7 +29,6 @@ from hyperscale.utils import counter_rng
 from hyperscale.utils.hub import cached_folder, load_config, load_tokenizer, split_revision
 
 _SEEDS = 1 << 63
-_NEVER = -100.0  # the least bias that vLLM takes
 # What shapes the distribution that tokens are drawn from, in `Sampling` as in vLLM's ``SamplingParams``.
 _SHAPING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
@@ -119,6 +118,7 @@ class VllmEngine(Engine):
         configs = _CheckpointConfigs(path)
         self._end_ids = sorted(end_ids(configs, self.tokenizer))
         self._vocabulary = Vocabulary(self.tokenizer, configs.config.vocab_size, self._end_ids)
+        self._num_embeddings: int = configs.config.vocab_size
         self._num_rows: int = configs.config.num_hidden_layers * configs.config.num_key_value_heads
         args = engine_args(
             path,
@@ -127,6 +127,7 @@ class VllmEngine(Engine):
             device=device,
             dtype=dtype,
             vocabulary=self._vocabulary.rows,
+            unused=self._vocabulary.unused,
             max_tokens=max_tokens,
             gpu_memory=gpu_memory,
             compilation=compilation,
@@ -174,11 +175,7 @@ class VllmEngine(Engine):
 
     def close(self) -> None:
         """Stop vLLM and give back its memory."""
-        with suppress(Exception):
-            self._engine.engine_core.shutdown()
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-        cleanup_dist_env_and_memory()
+        stop_engine(self._engine)
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None
@@ -224,7 +221,7 @@ class VllmEngine(Engine):
         steered = SteeredChains(
             self.tokenizer,
             sampling,
-            frozenset(self._end_ids),
+            self._ends(sampling),
             batch_size=self.batch_size,
             prefills_densely=self.method.prefills_densely,
             num_rows=self._num_rows if self.method.name != "vanilla" else 0,
@@ -250,23 +247,18 @@ class VllmEngine(Engine):
     def _add_request(self, request: Request, sampling: Sampling, is_watched: bool) -> str:
         """Give vLLM a whole chain to generate; returns the id by which its outputs come back."""
         self._check_request(request)
-        ends = frozenset() if sampling.ignore_ends else frozenset(self._end_ids)
-        whole = Continuation((), request.L, request.L, ends, is_watched)
+        whole = Continuation((), request.L, request.L, self._ends(sampling), is_watched)
         return self._submit(request, sampling, whole, stop=sampling.stop)
+
+    def _ends(self, sampling: Sampling) -> frozenset[int]:
+        """Ids that end a chain."""
+        return frozenset() if sampling.ignore_ends else frozenset(self._end_ids)
 
     def _check_request(self, request: Request, branch_tokens: int = 0) -> None:
         """Refuse a request that makes no sense here; a branch may add so many tokens to it."""
-        name = f"{request.problem}/{request.chain}"
-        if not request.prompt_ids or request.L < 1:
-            raise EngineError(f"request {name} needs a prompt and at least one new token to generate")
         if request.forced_ids:
-            raise EngineError(f"request {name} forces tokens, which does not run in vLLM")
-        total = len(request.prompt_ids) + request.L + branch_tokens
-        if total > self._max_request_tokens:
-            raise EngineError(
-                f"request {name} may need {total} tokens, the model takes {self._max_request_tokens}: choose a smaller "
-                "--length"
-            )
+            raise EngineError(f"request {request.problem}/{request.chain} forces tokens, which does not run in vLLM")
+        request.check(context=self._max_request_tokens, vocabulary=self._num_embeddings, branch_tokens=branch_tokens)
 
     def _submit(
         self, request: Request, sampling: Sampling, continuation: Continuation, stop: tuple[str, ...] | None = None
@@ -298,11 +290,8 @@ class VllmEngine(Engine):
                 "first": known,
                 "sampling": sampling_args,
                 "vocabulary": self._vocabulary.rows,
-                "unused": self._vocabulary.unused,
             }
             sampling_args = {"temperature": 0.0}  # greedy to vLLM; the logits processor draws
-        elif self._vocabulary.unused:  # rows beyond the last token are never drawn anyway (`Options.vocabulary`)
-            sampling_args["logit_bias"] = dict.fromkeys(self._vocabulary.unused, _NEVER)
         kind = RequestOutputKind.CUMULATIVE if continuation.is_streamed else RequestOutputKind.FINAL_ONLY
         if stop is None and continuation.is_streamed:
             kind = RequestOutputKind.DELTA

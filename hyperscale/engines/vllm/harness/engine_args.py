@@ -50,6 +50,7 @@ def engine_args(
     device: str,
     dtype: str,
     vocabulary: int,
+    unused: Sequence[int] = (),
     max_tokens: int | None = None,
     gpu_memory: float = 0.9,
     compilation: Compilation = "full",
@@ -67,6 +68,7 @@ def engine_args(
         device: "cpu", "cuda" or "cuda:N".
         dtype: Of weights and cache.
         vocabulary: Rows of the output layer up to the last token.
+        unused: Those of them that are no tokens.
         max_tokens: Most tokens of a request, its prompt included; the model's limit if less or None.
         gpu_memory: Part of a GPU's memory that vLLM takes.
         compilation: What vLLM prepares on a GPU.
@@ -88,7 +90,7 @@ def engine_args(
     if reason := explain_absent(family, "vLLM"):
         raise ModelError(f"{reason}: use the torch engine")
     uses_plugin = method.name != "vanilla"
-    common = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0}
+    common = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0, "unused": tuple(unused)}
     arms = [common | _method_options(each, device) | dict(options or {}) for each in methods]
     # The options of the first arm are the engine's own; the others stand beside them.
     additional: dict[str, Any] = {**arms[0], **({ARMS: arms} if len(arms) > 1 else {})}

@@ -31,8 +31,8 @@ class HarnessSampler(AdapterLogitsProcessor):
         if settings is None:
             return None
         sampling = Sampling(**settings["sampling"])
-        key, unused = torch.tensor([settings["key"]]), torch.tensor(settings["unused"], dtype=torch.int64)
-        return partial(_mask_all_but_drawn, sampling, key, settings["first"], settings["vocabulary"], unused)
+        key = torch.tensor([settings["key"]])
+        return partial(_mask_all_but_drawn, sampling, key, settings["first"], settings["vocabulary"])
 
 
 def _mask_all_but_drawn(
@@ -40,7 +40,6 @@ def _mask_all_but_drawn(
     key: Tensor,
     first: int,
     vocabulary: int,
-    unused: Tensor,
     prompt_ids: Sequence[int],
     token_ids: Sequence[int],
     logits: Tensor,
@@ -52,18 +51,16 @@ def _mask_all_but_drawn(
         key: (1,) int64, the chain's noise key.
         first: Tokens that the chain had when the request began; they are the prompt's last.
         vocabulary: Rows up to the last token.
-        unused: (any,) int64, those of them that are no tokens.
         prompt_ids: The prompt.
         token_ids: The tokens so far.
-        logits: (rows of the output layer,).
+        logits: (rows of the output layer,), at minus infinity where no token is (`Options.unused`).
     """
     present = None
     if sampling.repetition_penalty != 1:
         present = torch.zeros(1, vocabulary + 1, dtype=torch.bool)
         mark_tokens(present, torch.tensor([[*prompt_ids, *token_ids]]))
         present = present[:, :vocabulary]
-    drawable = logits[None, :vocabulary].index_fill(1, unused, float("-inf"))
-    token, _ = draw_tokens(drawable, key, torch.tensor([first + len(token_ids)]), sampling, present)
+    token, _ = draw_tokens(logits[None, :vocabulary], key, torch.tensor([first + len(token_ids)]), sampling, present)
     one_token_logits = torch.full_like(logits, float("-inf"))
     one_token_logits[token] = 0.0
     return one_token_logits

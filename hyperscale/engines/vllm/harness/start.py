@@ -4,8 +4,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
+from weakref import WeakSet
 
 from hyperscale.engines.vllm.families import FAMILIES, architecture
 from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
@@ -13,10 +14,11 @@ from hyperscale.engines.vllm.plugin.parent_watch import END_WITH_PARENT
 from hyperscale.errors import EngineError, HyperscaleError, first_line
 
 _OWN_LOG_LEVEL = os.environ.get("VLLM_LOGGING_LEVEL")  # the user's; ours is set for each engine
+_open_here: WeakSet[Any] = WeakSet()  # the engine whose core runs in this process; one that is dropped leaves
 
 
 def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | None = None) -> Any:
-    """Start vLLM's engine.
+    """Start vLLM's engine; `stop_engine` stops it.
 
     Args:
         args: Of ``EngineArgs``.
@@ -28,8 +30,15 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
         vLLM's ``LLMEngine``.
 
     Raises:
-        EngineError: It does not start.
+        EngineError: It does not start, or one is open in this process.
     """
+    # vLLM keeps its connector, its settings and its groups of ranks once a process: a second engine would run by the
+    # first one's method, and end with it.
+    if _open_here:
+        raise EngineError(
+            "this process has an engine of vLLM open, and a second one would run by its method: close the first one "
+            "(engine.close()) before another starts"
+        )
     if gpu and not own_process:
         raise EngineError(f"vLLM runs on cuda:{gpu} only in a process of its own")
     # Read by vLLM while it is imported or started. Binding threads to cores would bind the harness's too.
@@ -54,7 +63,7 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
 
         _register_classes()
         if not own_process:
-            _forget_graphs()
+            _forget_earlier()
         with _show_gpu(gpu), _have_descriptor():
             engine = LLMEngine.from_engine_args(EngineArgs(**args))
     except HyperscaleError:
@@ -70,7 +79,23 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
         raise EngineError(f"vLLM does not start: {reason}; --engine torch does without it") from error
     if own_process:
         end_waiting_with_process(engine.engine_core.output_queue_thread, engine.engine_core.outputs_queue)
+    else:
+        _open_here.add(engine)
     return engine
+
+
+def stop_engine(engine: Any) -> None:
+    """Stop vLLM's engine and give back its memory.
+
+    Args:
+        engine: What `start_engine` returned.
+    """
+    with suppress(Exception):
+        engine.engine_core.shutdown()
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+    _open_here.discard(engine)
 
 
 def _register_classes() -> None:
@@ -89,11 +114,17 @@ def _register_classes() -> None:
             ModelRegistry.register_model(name, getattr(models, name))
 
 
-def _forget_graphs() -> None:
-    """Let vLLM make a new pool of memory for CUDA graphs: an earlier engine's in this process has gone with it."""
+def _forget_earlier() -> None:
+    """Let vLLM make a new pool of memory for CUDA graphs, and a new connector.
+
+    An earlier engine's pool in this process has gone with it. The connector of one that did not start stays, and the
+    next one would run by its method.
+    """
+    from vllm.distributed.kv_transfer import ensure_kv_transfer_shutdown
     from vllm.platforms import current_platform
 
     type(current_platform)._global_graph_pool = None
+    ensure_kv_transfer_shutdown()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from vllm.compilation.decorators import support_torch_compile
 from vllm.config import CacheConfig, VllmConfig
@@ -124,19 +125,29 @@ def _build(self: Any, vllm_config: VllmConfig, prefix: str, inner: Callable[...,
 
 
 class VocabularyMask:
-    """Never draws a row of the output layer that is no token (`Options.vocabulary`)."""
+    """Never draws a row of the output layer that is no token (`Options.vocabulary`, `Options.unused`)."""
 
     @cached_property
-    def _rows(self) -> int:
-        # Read once: options are checked whenever they are read, and this is asked in every step.
+    def _options(self) -> Options:
+        # Read once: options are checked whenever they are read, and these are asked in every step.
         config = self.vllm_config  # type: ignore[attr-defined]
-        return Options.read(config.additional_config, config.model_config.hf_config).vocabulary
+        return Options.read(config.additional_config, config.model_config.hf_config)
+
+    @cached_property
+    def _unused(self) -> Tensor:
+        """(any,) int64, `Options.unused` on the model's device, so that no step waits for a copy."""
+        device = next(self.parameters()).device  # type: ignore[attr-defined]
+        return torch.tensor(sorted(self._options.unused), dtype=torch.int64, device=device)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-        """Logits with those rows at minus infinity."""
+        """Logits with those rows at minus infinity; None on a rank that has none."""
         logits: Tensor | None = super().compute_logits(hidden_states)  # type: ignore[misc]
-        if logits is not None and self._rows:
-            logits[:, self._rows :] = float("-inf")
+        if logits is None:
+            return None
+        if rows := self._options.vocabulary:
+            logits[:, rows:] = float("-inf")
+        if self._options.unused:
+            logits.index_fill_(1, self._unused, float("-inf"))
         return logits
 
 

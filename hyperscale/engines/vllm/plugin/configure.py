@@ -159,6 +159,27 @@ class RedirectGated(VerifyAndUpdateConfig):
         ConfigureRagged.verify_and_update_config(vllm_config)
 
 
+def with_refusal(config: type[VerifyAndUpdateConfig] | None) -> type[VerifyAndUpdateConfig]:
+    """The configuration of a model class that refuses options of the plugin where it is no class of ours.
+
+    Args:
+        config: The one that the class has, vLLM's own or what this has returned before; None if it has none.
+    """
+    if config is None:
+        return RefuseOptions
+    if issubclass(config, ConfigureRagged | RedirectGated | RefuseOptions):
+        return config
+
+    class RefuseOptionsFirst(config, RefuseOptions):  # type: ignore[misc, valid-type]
+        @classmethod
+        def verify_and_update_config(cls, vllm_config: Any) -> None:
+            """See `RefuseOptions`; then what vLLM does."""
+            RefuseOptions.verify_and_update_config(vllm_config)
+            super().verify_and_update_config(vllm_config)
+
+    return RefuseOptionsFirst
+
+
 def _has_options(vllm_config: Any) -> bool:
     additional = vllm_config.additional_config
     return isinstance(additional, Mapping) and KEY in additional

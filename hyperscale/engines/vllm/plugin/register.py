@@ -30,7 +30,7 @@ def register() -> None:
         MODELS_CONFIG_MAP.setdefault(f"{name}ForCausalLM", configure.RedirectGated)
     trimmed = {architecture(family, ragged=False) for family in FAMILIES}
     for class_name in set(ModelRegistry.get_supported_archs()) - trimmed:
-        MODELS_CONFIG_MAP.setdefault(class_name, configure.RefuseOptions)
+        MODELS_CONFIG_MAP[class_name] = configure.with_refusal(MODELS_CONFIG_MAP.get(class_name))
     if FullAttentionSpec not in _REGISTRY_KVCACHESPEC_LIST:
         # vLLM registers its own specs when it first looks, but only if there are none at all.
         register_all_kvcache_specs(None)

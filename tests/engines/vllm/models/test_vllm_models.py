@@ -1,5 +1,7 @@
 """Plain vLLM with the plugin installed, on every family and both kinds of gates, against masked full attention."""
 
+from types import SimpleNamespace
+
 import dense_reference
 import pytest
 import torch
@@ -242,12 +244,31 @@ def test_an_option_alone_chooses_a_method_on_any_checkpoint(tmp_path):
     assert found[1]["kv_reads"] <= 40 * (NEW - 1)
 
 
-@pytest.mark.parametrize("family", ["mistral", "olmo2"])
+@pytest.mark.parametrize("family", ["mistral", "olmo2", "gpt_oss"])
 def test_options_for_a_family_without_a_class_are_refused(tmp_path, family):
-    """As `hyperscale run --engine vllm` refuses it; stock vLLM would run and compress nothing."""
+    """As `hyperscale run --engine vllm` refuses it; stock vLLM would run and compress nothing.
+
+    vLLM has settings of its own for gpt_oss.
+    """
     vllm_checkpoints.write(tmp_path, family, source="")
     with pytest.raises(Exception, match=rf"'{family}' do not run in the hyperscale plugin, which has qwen2, qwen3"):
         start(tmp_path, additional_config={"hyperscale": {"method": "tova", "kv_budget": 40}})
+
+
+def test_vllms_settings_for_a_class_stay_where_no_options_are_given():
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    from hyperscale.engines.vllm.plugin.register import register
+
+    register()
+    settings = MODELS_CONFIG_MAP["GptOssForCausalLM"]
+    register()  # as often as vLLM likes
+    assert MODELS_CONFIG_MAP["GptOssForCausalLM"] is settings
+    structured = SimpleNamespace(reasoning_parser="")
+    compilation = SimpleNamespace(cudagraph_capture_sizes=[1], max_cudagraph_capture_size=1)
+    given = SimpleNamespace(additional_config={}, structured_outputs_config=structured, compilation_config=compilation)
+    settings.verify_and_update_config(given)
+    assert structured.reasoning_parser == "openai_gptoss"
 
 
 def test_prefix_caching_is_switched_off(tmp_path):
