@@ -1,5 +1,6 @@
 """Starts vLLM's engine, with the environment that it needs, and says why it does not start."""
 
+import gc
 import os
 import sys
 import warnings
@@ -34,6 +35,8 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
     """
     # vLLM keeps its connector, its settings and its groups of ranks once a process: a second engine would run by the
     # first one's method, and end with it.
+    if _open_here:
+        gc.collect()  # one that nobody can close any more may wait for that
     if _open_here:
         raise EngineError(
             "this process has an engine of vLLM open, and a second one would run by its method: close the first one "
