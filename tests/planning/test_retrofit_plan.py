@@ -134,7 +134,7 @@ def test_the_gpu_that_is_there_tells_its_shared_memory(monkeypatch):
     found = SimpleNamespace(name="NVIDIA A30", total_memory=24 << 30, shared_memory_per_block_optin=163 << 10)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: found)
-    assert retrofit._find_own_gpu() == Gpu("NVIDIA A30", 24 << 30, shared_memory=163 << 10)
+    assert retrofit._find_own_gpu(None) == Gpu("NVIDIA A30", 24 << 30, shared_memory=163 << 10)
 
 
 def test_what_does_not_go_is_told(folder):

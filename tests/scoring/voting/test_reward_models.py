@@ -20,7 +20,7 @@ from hyperscale import results, tasks
 from hyperscale.errors import ConfigError, ModelError, ResultsError
 from hyperscale.mini.vocab import PADDED_SIZE, build_tokenizer
 from hyperscale.results import regrade, revote
-from hyperscale.results.manifest import POINTS, RUN_FILE, SAMPLES
+from hyperscale.results.manifest import POINTS, RUN_FILE, SAMPLES, read_date
 from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models
 
@@ -204,6 +204,9 @@ def test_corrupt_forced_answers_are_refused(tmp_path, name, value):
 
 def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):
     write(tmp_path / "run")
+    # The day that a run without one began is kept whenever its description is written.
+    info = json.loads((tmp_path / "run" / RUN_FILE).read_text()) | {"date": read_date(tmp_path / "run").isoformat()}
+    (tmp_path / "run" / RUN_FILE).write_text(json.dumps(info))
     before = [(tmp_path / "run" / name).read_bytes() for name in (RUN_FILE, SAMPLES, POINTS)]
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(tmp_path / "writer")
