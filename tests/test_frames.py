@@ -143,3 +143,8 @@ def test_importing_costs_nothing_and_the_package_is_called_whatever_was_imported
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
         assert done.stdout.strip() == "[]"
+
+
+def test_a_gpu_to_plan_for_is_named():
+    with pytest.raises(hs.errors.ConfigError, match="gpu=80 is no text: give a name like h100, or a size like 48GiB"):
+        hs.plan(model="mini", gpu=80)

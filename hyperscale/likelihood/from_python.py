@@ -30,7 +30,7 @@ def loglik(
         out: A folder to write numbers and picture into; nothing is written if None.
         watcher: Told how it goes.
         settings: By the names of the options, with ``_`` for ``-``; lists may be lists, single values or texts with
-            commas. What is None has its default.
+            commas. None leaves the default.
 
     Raises:
         ConfigError: A setting is unknown or has a wrong value, or no text is long enough.

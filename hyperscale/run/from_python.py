@@ -39,7 +39,8 @@ def run(
         observer: Called at every step; in place of the bar that ``progress`` asks for.
         progress: Show a bar of the chains done on stderr.
         settings: As docs/settings.md has them, by the name of the option or of the YAML key (``cr``, ``pin_prompt``);
-            lists may be lists, single values or texts with commas. What is None has its default.
+            lists may be lists, single values or texts with commas. None leaves what the configuration has, or the
+            default.
 
     Returns:
         The run, read from its folder.
@@ -93,6 +94,8 @@ def plan(
     from hyperscale.utils.hub import silence_transformers
 
     run_config = _configure(config, settings)
+    if gpu is not None and not isinstance(gpu, str):
+        raise ConfigError(f"gpu={gpu!r} is no text: give a name like h100, or a size like 48GiB")
     silence_transformers()
     planned = plan_dry_run(run_config, gpu, folder_of(run_config, out), Path(plan) if plan is not None else None)
     columns = ("task", "method", "CR", "kv_budget", "W", "L", "source")

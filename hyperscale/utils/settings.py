@@ -4,6 +4,7 @@ A model declares each setting with `setting`; `settings_of` tells what the comma
 the page of documentation need to know of them.
 """
 
+import json
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,6 +213,18 @@ def _bare(annotation: Any) -> Any:
             (annotation,) = (option for option in get_args(annotation) if option is not type(None))
         else:
             return annotation
+
+
+def check_json(value: Any) -> None:
+    """Refuse what a file of JSON cannot hold.
+
+    Raises:
+        ValueError: It is such; the message follows the setting.
+    """
+    try:
+        json.dumps(value)
+    except TypeError:
+        raise ValueError("must hold numbers, texts, truth values, and lists or mappings of these") from None
 
 
 def check_characters(value: Any) -> None:

@@ -33,6 +33,14 @@ def test_a_bar_counts_the_chains_of_each_arm(capsys):
     assert "note: costs are shared" in err
 
 
+def test_a_pilot_is_one_bar(capsys):
+    bar = ProgressBar()
+    for done in range(3):
+        bar.on_pilot(ARM, done, 2)
+    bar.close()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_run_that_fails_leaves_no_bar_open(capsys):
     bar = ProgressBar()
     bar.on_arm_start(ARM, [], ArmSize(8, 16384, 8))

@@ -95,12 +95,27 @@ def _keys_by_field(file: YamlFile) -> dict[str, str]:
 
 def _read(setting: Setting, value: Any) -> Any:
     """A value of a file as the model takes it: a word stands for a list of one, and lists may be written ``a,b``."""
-    if isinstance(value, Path):
-        value = str(value)
-    if setting.form == "list" and not isinstance(value, list | tuple):
+    value = _plain(value)
+    if setting.form == "list" and not isinstance(value, list):
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
     if setting.form == "pairs" and isinstance(value, str):
         return {"": value}
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A program's value as a file would have it: text for a path, a list for a range or an array, and what is inside.
+
+    What a file cannot hold stays as it is, and is refused where it is read.
+    """
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numbers and arrays of NumPy, and tensors
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | range | set | frozenset):
+        return [_plain(each) for each in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
     return value
 
 

@@ -12,7 +12,7 @@ from hyperscale.engines import registry
 from hyperscale.engines.devices import device_kind, is_device_name
 from hyperscale.methods.names import VANILLA
 from hyperscale.tasks.own.sources import is_path
-from hyperscale.utils.settings import check_characters, setting
+from hyperscale.utils.settings import check_characters, check_json, setting
 
 
 class RunConfig(BaseModel):
@@ -302,8 +302,11 @@ class RunConfig(BaseModel):
         texts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
         if "" in texts and name not in ("engine", "device"):  # these say what they take
             raise ValueError("is empty: give it a value, or leave it out")
-        if isinstance(value, bool) and "bool" not in str(cls.model_fields[name].annotation):
+        entries = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(each, bool) for each in entries) and "bool" not in str(cls.model_fields[name].annotation):
             raise ValueError("must be no truth value")
+        if name in ("params", "task_params", "template_args"):
+            check_json(value)
         check_characters(value)
         return value
 

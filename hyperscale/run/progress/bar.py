@@ -50,7 +50,7 @@ class ProgressBar(RunObserver):
             self._bar = None
 
     def _show(self, name: str, done: int, total: int) -> None:
-        if self._bar is None or self._bar.desc != f"{name}: ":
+        if self._bar is None or self._bar.desc != name:
             self.close()
             self._bar = tqdm(desc=name, total=total, initial=done, unit=" chains", file=sys.stderr)
         else:
